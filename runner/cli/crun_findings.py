@@ -17,14 +17,16 @@ _INSTALL = "docs/operations/install.md says how to register it, and which hosts 
 async def crun(settings: Settings, docker: Mapping[str, Any]) -> Finding:
     """Return whether crun would start sandboxes here, and whether it does."""
     wanted = settings.oci_runtime
-    if CRUN not in (docker["info"].get("Runtimes") or {}):
+    runtime = (docker["info"].get("Runtimes") or {}).get(CRUN)
+    if runtime is None:
         if wanted == RUNC:
             return Finding(NAME, Status.OK, "no runtime crun: RUNNER_OCI_RUNTIME is runc")
         return _unused(wanted, "Docker has no runtime of this name")
     fault = await _fault(settings)
     if fault is None:
+        version = await _version(settings, runtime)
         use = f"not used: RUNNER_OCI_RUNTIME is {RUNC}" if wanted == RUNC else "used"
-        return Finding(NAME, Status.OK, f"a sandbox starts with it; {use}")
+        return Finding(NAME, Status.OK, f"{version}: a sandbox starts with it; {use}")
     if wanted == RUNC:
         return Finding(NAME, Status.OK, f"not used, and not fit: {fault}")
     return _unused(wanted, fault)
@@ -34,6 +36,13 @@ def _unused(wanted: str, fault: str) -> Finding:
     if wanted == CRUN:
         return Finding(NAME, Status.MISSING, f"workers do not start: {fault}", _INSTALL)
     return Finding(NAME, Status.WARN, f"runc is used: {fault}", _INSTALL)
+
+
+async def _version(settings: Settings, runtime: Mapping[str, Any]) -> str:
+    from runner.sandbox.engine.runtimes import read_crun
+
+    told = await read_crun(settings.docker_url, runtime)
+    return told.version if told else "unknown"
 
 
 async def _fault(settings: Settings) -> str | None:

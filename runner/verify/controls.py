@@ -187,7 +187,7 @@ def _unsized(config: dict[str, Any]) -> None:
         places[place] = ",".join([*kept, "size=512m", "nr_inodes=100000"])
 
 
-def _unmasked(config: dict[str, Any]) -> None:
+def unmasked(config: dict[str, Any]) -> None:
     """Take away the masks, whether the runtime makes them or we mount them."""
     host = config["HostConfig"]
     host["MaskedPaths"] = []
@@ -231,11 +231,11 @@ CONTROLS: Mapping[str, Control] = {
         both(_dockers_message_queues, ulimit("msgqueue", 819200)),
     ),
     "terminals": Control("a limit on pseudo-terminals", _dockers_terminals),
-    "masked paths": Control("kernel files masked", _unmasked, root),
+    "masked paths": Control("kernel files masked", unmasked, root),
     # The kernel opens /proc/kcore for CAP_SYS_RAWIO alone (capabilities(7)).
     "masked paths, for root": Control(
         "kernel files masked, with every capability given",
-        _unmasked,
+        unmasked,
         both(root, all_capabilities),
     ),
     "read-only paths": Control("kernel settings mounted read-only", host(ReadonlyPaths=[]), root),

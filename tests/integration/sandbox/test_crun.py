@@ -1,6 +1,7 @@
 """crun in runc's place: taken if it is fit, and then sandboxes work as they do under runc."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,9 @@ async def test_doctor_tries_it_as_a_worker_does(
     settings = Settings(state_dir=tmp_path, oci_runtime="auto")
     async with Engine(settings.docker_url, timeout_s=30, threads=1) as engine:
         docker = await engine.info()
-    assert (await crun_findings.crun(settings, docker)).status is Status.OK
+    found = await crun_findings.crun(settings, docker)
+    assert found.status is Status.OK
+    assert re.match(r"\d+\.\d+.*: a sandbox starts with it; used$", found.value)
     monkeypatch.setattr(runtimes, "OLDEST_CRUN", (99,))
     found = await crun_findings.crun(settings, docker)
     assert found.status is Status.WARN

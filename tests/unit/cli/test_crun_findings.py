@@ -9,7 +9,7 @@ from runner.base.settings import OciRuntime, Settings
 from runner.cli import crun_findings
 from runner.cli.host import Status
 
-KNOWN: dict[str, Any] = {"info": {"Runtimes": {"runc": {}, "crun": {"path": "/usr/bin/crun"}}}}
+KNOWN: dict[str, Any] = {"info": {"Runtimes": {"runc": {}, "crun": {"path": "crun"}}}}
 UNKNOWN: dict[str, Any] = {"info": {"Runtimes": {"runc": {}}}}
 
 
