@@ -6,10 +6,17 @@ import Module from "node:module";
 import { resolve } from "node:path";
 import { compiled } from "./typescript_hooks.mjs";
 
-register("./typescript_hooks.mjs", import.meta.url);
+// Code that is in no file comes after `-e`, or from stdin. The program finds its own arguments alone.
+const isGiven = process.execArgv.includes("--input-type=module");
+let code;
+if (isGiven) {
+  const [from] = process.argv.splice(1, 1);
+  code = from === "-e" ? process.argv.splice(1, 1)[0] : readFileSync(0, "utf8");
+}
+register("./typescript_hooks.mjs", import.meta.url, { data: code });
 
 // Programs that were written for other runners mix `import` and `require`, which an ES module lacks.
-const main = process.argv[1] === undefined ? resolve("code.ts") : resolve(process.argv[1]);
+const main = resolve(isGiven ? "code.ts" : process.argv[1]);
 globalThis.require ??= createRequire(main);
 
 for (const suffix of [".ts", ".cts", ".tsx"]) {

@@ -4,13 +4,21 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { extname } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 
 const ESBUILD = "/usr/bin/esbuild";
 const LOADERS = { ".ts": "ts", ".mts": "ts", ".cts": "ts", ".tsx": "tsx" };
 // TypeScript names what a file is compiled to: `./a.js` is `./a.ts`, where only that exists.
 const SOURCES = { ".js": [".ts", ".tsx"], ".mjs": [".mts"], ".cjs": [".cts"] };
 const MOST = 64 * 2 ** 20;
+
+// A program that is in no file is as if it were in this one. The query keeps a file of that name apart.
+const GIVEN = `${pathToFileURL(`${process.cwd()}/code.ts`).href}?given`;
+let given;
+
+export function initialize(code) {
+  given = code;
+}
 
 export function compiled(source, path, format) {
   const options = [
@@ -53,9 +61,9 @@ function candidates(url) {
 }
 
 export async function resolve(specifier, context, next) {
+  if (specifier === "typescript:given") return { url: GIVEN, shortCircuit: true };
   const from = context.parentURL;
-  // Code that is given on the command line has an address without a suffix, in the working directory.
-  const asksUs = from !== undefined && (isOurs(from) || from.endsWith("/[eval1]"));
+  const asksUs = from !== undefined && isOurs(from);
   if (asksUs && /^(\.{0,2}\/|file:)/.test(specifier)) {
     const url = new URL(specifier, from);
     const found = existsSync(fileURLToPath(url)) && extname(url.pathname) !== "" ? undefined : candidates(url).find(existsSync);
@@ -73,5 +81,6 @@ export async function load(url, context, next) {
   const path = fileURLToPath(url);
   // Node reads CommonJS by `Module._extensions`, in the program's own thread.
   if (extname(path) === ".cts") return { format: "commonjs", source: null, shortCircuit: true };
-  return { format: "module", source: compiled(readFileSync(path, "utf8"), path, "esm"), shortCircuit: true };
+  const source = url === GIVEN ? given : readFileSync(path, "utf8");
+  return { format: "module", source: compiled(source, path, "esm"), shortCircuit: true };
 }

@@ -115,6 +115,21 @@ def test_a_process_runs_code_and_files(sandbox: Sandbox) -> None:
     assert 'Unexpected ";"' in wrong.stderr.text
 
 
+def test_code_without_a_file_has_its_arguments_its_place_and_its_input(sandbox: Sandbox) -> None:
+    """A file that is called as tracebacks call such code is another module."""
+    sandbox.files.write("code.ts", "export const mine: string = 'mine';")
+    code = (
+        "import { mine } from './code'; import { readFileSync } from 'fs';\n"
+        "console.log(mine, process.argv.slice(1).join(), readFileSync(0, 'utf8') as string);\n"
+        "throw new Error('late');"
+    )
+    ran = sandbox.run(f'echo given | typescript -e "{code}" a -b')
+    assert (ran.exit_code, ran.stdout.text) == (1, "mine a,-b given\n\n"), ran.stderr.text
+    assert "/workspace/code.ts:3:7" in ran.stderr.text
+    piped = sandbox.run(f"typescript - a -b <<'END'\n{code}\nEND")
+    assert (piped.exit_code, piped.stdout.text) == (1, "mine a,-b \n"), piped.stderr.text
+
+
 def test_runner_run_takes_a_file(shared: Deployment, tmp_path: Path) -> None:
     """With arguments and a second file, and without."""
     env: Mapping[str, str] = {"RUNNER_URL": shared.url, "RUNNER_API_KEY": shared.key("typed")}
