@@ -123,11 +123,12 @@ def claimable_afterwards(tx: Transaction) -> Callable[[], Awaitable[bool]]:
     """Return a function that tells, after `tx` is stored, whether a claim would find something.
 
     So a slot that becomes free learns of executions that nobody could claim while it was in use.
+    If PostgreSQL could not tell, there may be some: a claim that finds none costs little.
     """
     sent = tx.afterwards("scheduling.claimable")
 
     async def told() -> bool:
-        return _claimable(await sent.one())
+        return sent.failure is not None or _claimable(await sent.one())
 
     return told
 

@@ -63,9 +63,16 @@ class Later:
         self.text = text
         self.values = values
         self.cursor: Cursor | None = None
+        self.failure: psycopg.Error | None = None
 
     async def one(self) -> DictRow | None:
-        """Return the first row, or None. Raises RuntimeError if nothing has been sent since."""
+        """Return the first row, or None.
+
+        Raises RuntimeError if nothing has been sent since, and psycopg's error if the statement was
+        sent after the COMMIT and failed: the change is stored then.
+        """
+        if self.failure is not None:
+            raise self.failure
         if self.cursor is None:
             raise RuntimeError("this statement has not been sent")
         return await self.cursor.fetchone()
@@ -119,7 +126,10 @@ class Transaction:
         return statement
 
     def afterwards(self, name: str, /, **values: Any) -> Later:
-        """Send the statement after the COMMIT: it sees what was stored, as a query of no tenant."""
+        """Send the statement after the COMMIT: it sees what was stored, as a query of no tenant.
+
+        If it fails, only whoever asks for its rows hears of that: the change is stored.
+        """
         statement = Later(query(name), values)
         self._behind.append(statement)
         return statement
@@ -167,12 +177,23 @@ class Transaction:
         before it answers.
         """
         behind, records = self._behind, self._take_records()
-        with unconfirmed():
-            cursors = await self._send(
-                *records,
-                (query("session.commit"), {}),
-                *((each.text, each.values) for each in behind),
-            )
+        cursors: list[Cursor] = []
+        try:
+            with unconfirmed():
+                await self._send(
+                    *records,
+                    (query("session.commit"), {}),
+                    *((each.text, each.values) for each in behind),
+                    sent=cursors,
+                )
+        except psycopg.Error as error:
+            # PostgreSQL answers in order, so the COMMIT's answer came before that of the failure.
+            if len(cursors) <= len(records) or cursors[len(records)].statusmessage != COMMITTED:
+                raise
+            self._ended = True
+            for each in behind:
+                each.failure = error
+            return
         commit, *told = cursors[len(records) :]
         if commit.statusmessage != COMMITTED:
             raise RuntimeError("a statement of this transaction had failed: nothing is stored")
@@ -188,8 +209,12 @@ class Transaction:
         (cursor,) = await self._send((statement, values))
         return cursor
 
-    async def _send(self, *statements: Statement) -> list[Cursor]:
-        """Return the statements' cursors. What was waiting goes first, in the same round trip."""
+    async def _send(self, *statements: Statement, sent: list[Cursor] | None = None) -> list[Cursor]:
+        """Return the statements' cursors. What was waiting goes first, in the same round trip.
+
+        They are in `sent`, too, which a failure does not take away.
+        """
+        cursors = [] if sent is None else sent
         if self._ended:
             raise RuntimeError("this transaction has ended: open another")
         self._ended = self._single
@@ -198,16 +223,19 @@ class Transaction:
             ahead.insert(0, Later(self._begin, {}))
             self._begin = None
         if not ahead and len(statements) <= 1:
-            return [await self._run(*each) for each in statements]
+            cursors += [await self._run(*each) for each in statements]
+            return cursors
         try:
             async with self._connection.exchange():
                 for each in ahead:
                     each.cursor = await self._run(each.text, each.values)
-                return [await self._run(*each) for each in statements]
+                for statement in statements:
+                    cursors.append(await self._run(*statement))
         except IndexError as error:
             # A deferred check fails with the Sync: psycopg looks for the statement that the error
             # belongs to, and finds none if it came with the results.
             raise psycopg.OperationalError("a check at the end failed") from error
+        return cursors
 
     async def _run(self, statement: Text, values: Mapping[str, Any]) -> Cursor:
         if not isinstance(statement, str):

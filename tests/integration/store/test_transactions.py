@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from runner.audit import events as audit
 from runner.embedded.services import Services
-from runner.store import executions
+from runner.store import executions, scheduling
 from runner.store.connection import Connection
 from runner.store.db import Database
 from runner.words.errors import StoreUnavailable
@@ -40,6 +40,50 @@ async def test_what_goes_along_is_seen_by_what_follows(api: Database, owner: Dat
     async with api.tenant(tenant) as tx:
         executions.insert_later(tx, id_, REQUEST)
         assert await executions.get(tx, id_) is not None
+
+
+async def test_what_fails_after_the_commit_denies_no_change(api: Database, owner: Database) -> None:
+    """Whoever asks for its rows hears of it. The connection is as good as before."""
+    tenant, id_ = await new_tenant(owner, "tx-behind"), new_id()
+    async with api.tenant(tenant) as tx:
+        executions.insert_later(tx, id_, REQUEST)
+        audit.append(tx, tenant, SUBMITTED)
+        told = tx.afterwards("session.ping")
+        failing = tx.afterwards("session.bound_statements", milliseconds="many")
+    for each in (told, failing):
+        with pytest.raises(psycopg.errors.InvalidParameterValue):
+            await each.one()
+    async with api.tenant(tenant) as tx:
+        assert await executions.get(tx, id_) is not None
+        assert len(await audit.list_after(tx, 0, OURS, 9)) == 1
+
+
+async def test_what_fails_before_the_commit_is_told_whatever_stands_behind(
+    api: Database, owner: Database
+) -> None:
+    """The control: nothing is stored then, and the end says so."""
+    tenant, id_ = await new_tenant(owner, "tx-before"), new_id()
+
+    async def failing() -> None:
+        async with api.tenant(tenant) as tx:
+            executions.insert_later(tx, id_, REQUEST)
+            executions.insert_later(tx, id_, REQUEST)
+            tx.afterwards("session.ping")
+
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await failing()
+    async with api.tenant(tenant) as tx:
+        assert await executions.get(tx, id_) is None
+
+
+async def test_a_slot_looks_for_work_if_nobody_can_tell_whether_there_is_some(
+    worker: Database, owner: Database
+) -> None:
+    tenant = await new_tenant(owner, "tx-claimable")
+    async with worker.tenant(tenant) as tx:
+        claimable = scheduling.claimable_afterwards(tx)
+        tx.afterwards("session.bound_statements", milliseconds="many")
+    assert await claimable()
 
 
 @pytest.mark.parametrize("followed", [True, False])
