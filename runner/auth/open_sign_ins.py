@@ -17,9 +17,8 @@ from typing import Self
 
 import redis.asyncio
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
+from runner.base.short_redis import short_pool
 from runner.words.errors import QueueUnavailable
 
 OPEN_S = 600
@@ -96,14 +95,7 @@ class OpenSignIns:
 
     def __init__(self, redis_url: SecretStr, *, answer_s: float = ANSWER_S) -> None:
         self._redis = redis.asyncio.Redis.from_pool(
-            redis.asyncio.BlockingConnectionPool.from_url(
-                redis_url.get_secret_value(),
-                max_connections=8,
-                timeout=answer_s,
-                socket_timeout=answer_s,
-                socket_connect_timeout=answer_s,
-                retry=Retry(NoBackoff(), 0),
-            )
+            short_pool(redis_url, answer_s=answer_s, connections=8)
         )
 
     async def __aenter__(self) -> Self:

@@ -24,9 +24,8 @@ from limits import RateLimitItem, RateLimitItemPerSecond
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from pydantic import SecretStr
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
+from runner.base.short_redis import short_pool
 from runner.words.errors import QueueUnavailable, TooManyAttempts
 
 ANSWER_S = 0.5
@@ -58,14 +57,7 @@ class Throttle:
         self, redis_url: SecretStr, windows: Windows | None = None, *, answer_s: float = ANSWER_S
     ) -> None:
         self._windows = windows or Windows()
-        self._pool = redis.asyncio.BlockingConnectionPool.from_url(
-            redis_url.get_secret_value(),
-            max_connections=8,
-            timeout=answer_s,
-            socket_timeout=answer_s,
-            socket_connect_timeout=answer_s,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._pool = short_pool(redis_url, answer_s=answer_s, connections=8)
         storage = RedisStorage(
             "async+redis://",
             implementation="redispy",

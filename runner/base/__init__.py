@@ -18,6 +18,7 @@ It knows tenants and executions only from `runner.words`, and reaches no other p
     duties     supervised work that continues as long as its process
     locks      files that a process locks to show that it runs
     sockets    accepts connections, and loses none when cancelled
+    short_redis  connections to Redis for what a request waits for
     lost_peers  whether the other end of a TCP connection is lost
     tasks      what asyncio lacks: work that is not interrupted, work beside other work
     signing    Ed25519 keys of the deployment, and canonical documents signed with them

@@ -19,10 +19,9 @@ from typing import Self
 
 import redis.asyncio
 from pydantic import SecretStr
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from runner.base.rates import SUSTAINED_MINUTES, Rate
+from runner.base.short_redis import short_pool
 from runner.words.errors import QueueUnavailable
 
 ANSWER_S = 1.0
@@ -129,13 +128,8 @@ class RateLimiter:
         self._answer_s = answer_s
         # Waiting for a turn is not waiting for Redis, and does not count as such.
         self._turns = asyncio.Semaphore(CONNECTIONS)
-        self._pool = redis.asyncio.ConnectionPool.from_url(
-            redis_url.get_secret_value(),
-            socket_timeout=answer_s,
-            socket_connect_timeout=answer_s,
-            # The caller decides whether to try again, by the table of route groups.
-            retry=Retry(NoBackoff(), 0),
-        )
+        # The table of route groups says what happens without an answer.
+        self._pool = short_pool(redis_url, answer_s=answer_s)
         self._windows = redis.asyncio.Redis(connection_pool=self._pool).register_script(_WINDOWS)
         self._silent = 0
         self._away_until = 0.0
