@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-CLIENTS = ("run", "usage", "explain", "executions", "sandbox", "snapshot", "files")
+CLIENTS = ("run", "usage", "explain", "executions", "sandbox", "snapshot", "files", "templates")
 """Commands that speak with an API, and need nothing else of the product."""
 OF_A_SERVER = ("psycopg", "redis", "rq", "fastapi", "cryptography", "docker")
 
