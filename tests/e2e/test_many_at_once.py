@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 
 from agent_runner import Client
 from runner.words.principal import Role
@@ -11,7 +12,8 @@ from tests.support.deployment import Deployment, eventually
 from tests.support.faults import kill_worker
 
 
-def test_200_at_once_by_four_tenants_all_end_once_and_apart(own: Deployment) -> None:
+@pytest.mark.parametrize("count", [60, pytest.param(200, marks=pytest.mark.matrix)])
+def test_many_at_once_by_four_tenants_all_end_once_and_apart(own: Deployment, count: int) -> None:
     """Each ends exactly once, none sees another's data, and nothing is left."""
     clients = {name: own.client(name, max_concurrency=4) for name in ("t1", "t2", "t3", "t4")}
     keys = {name: own.key(name) for name in clients}
@@ -23,7 +25,7 @@ def test_200_at_once_by_four_tenants_all_end_once_and_apart(own: Deployment) -> 
             return name, client.submit(command=["echo", word], size="nano").id, word
 
     with ThreadPoolExecutor(16) as pool:
-        submitted = list(pool.map(submit, range(200)))
+        submitted = list(pool.map(submit, range(count)))
     for name, id_, word in submitted:
         ended = clients[name].wait(clients[name].get(id_))
         assert ended.state == "succeeded", ended
@@ -37,7 +39,7 @@ def test_200_at_once_by_four_tenants_all_end_once_and_apart(own: Deployment) -> 
         "SELECT resource_id, count(*) AS n FROM audit_events "
         "WHERE action = 'execution:end' GROUP BY 1"
     )
-    assert sorted(row["n"] for row in ends) == [1] * 200
+    assert sorted(row["n"] for row in ends) == [1] * count
     assert own.sql("SELECT count(*) AS n FROM executions WHERE attempt <> 1")[0]["n"] == 0
     eventually(lambda: own.containers() == [] and own.sockets() == [])
 

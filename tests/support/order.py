@@ -20,7 +20,6 @@ LONGEST = (
     "tests/integration/api/test_contract.py",
     "tests/e2e/test_template_users.py",
     "tests/e2e/test_nodes.py",
-    "tests/e2e/test_many_at_once.py",
     "tests/e2e/test_egress.py",
     "tests/integration/embedded/test_dev.py",
     "tests/e2e/test_backup.py",

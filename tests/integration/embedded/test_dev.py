@@ -74,7 +74,15 @@ def test_ctrl_c_stops_every_part_in_order(image: None) -> None:
             assert "Traceback" not in log.read_text()
 
 
-@pytest.mark.parametrize("part", ["api", "worker", "postgres", "redis-server"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "worker",
+        "postgres",
+        pytest.param("api", marks=pytest.mark.matrix),
+        pytest.param("redis-server", marks=pytest.mark.matrix),
+    ],
+)
 def test_a_part_that_dies_ends_everything_and_is_named(image: None, part: str) -> None:
     """No part is left that answers only half of the requests."""
     named = {"postgres": "PostgreSQL", "redis-server": "Redis"}.get(part, f"`runner {part}`")
