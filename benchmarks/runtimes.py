@@ -42,6 +42,15 @@ def in_turn(number: int) -> Iterator[str]:
     return iter(RUNTIMES if number % 2 else reversed(RUNTIMES))
 
 
+def told(what: str, number: int, found: Found) -> None:
+    """Say what the round has given: an interrupted run keeps that."""
+    last = {
+        name: {runtime: round(rates[-1], 2) for runtime, rates in row.items()}
+        for name, row in found.items()
+    }
+    print(f"{what}, round {number}: {last}", file=sys.stderr, flush=True)
+
+
 def configured(given: Ours, runtime: str) -> Callable[[Config], object]:
     """Return what gives a container the configuration for this runtime."""
 
@@ -68,7 +77,7 @@ def containers(rounds: int) -> Found:
                     change = configured(given, runtime)
                     rate = daemon_rate(given, BLOCK_S, parallel, change=change)
                     row.setdefault(runtime, []).append(rate)
-            print(f"containers: {number + 1} of {rounds}", file=sys.stderr, flush=True)
+            told("containers", number + 1, found)
     return found
 
 
@@ -88,7 +97,7 @@ async def executions(rounds: int) -> Found:
                     if number:
                         row = found.setdefault(task.name, {})
                         row.setdefault(runtime, []).append(block.per_s)
-            print(f"executions: {number} of {rounds}", file=sys.stderr, flush=True)
+            told("executions", number, found)
     return found
 
 

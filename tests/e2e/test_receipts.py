@@ -15,8 +15,8 @@ from agent_runner import Client
 from agent_runner.errors import NotFound
 from runner.base.settings import Settings
 from runner.base.signing import BadSignature, PublicKey, verify
-from runner.store.receipts import KIND
-from tests.support.deployment import Deployment
+from runner.store.receipts import KIND, SANDBOX_KIND
+from tests.support.deployment import Deployment, deployment
 
 CODE = "open('made.txt', 'w').write('x' * 10); print('hello')"
 
@@ -64,6 +64,20 @@ def test_a_receipt_says_what_ran_in_what(receipt: str, keys: tuple[PublicKey, ..
     assert isolation["swap_bytes"] == 0
     assert isolation["cpus"] == body["limits"]["cpu"]
     assert body["times"]["created_at"] < body["times"]["started_at"] < body["times"]["ended_at"]
+
+
+def test_receipts_name_crun_where_it_starts_sandboxes(image: None) -> None:
+    """An execution's sandbox is the pool's, and the other one lives."""
+    with deployment(oci_runtime="crun", pool=1, pool_max=2) as own:
+        client = own.client("by-crun")
+        keys = tuple(PublicKey(id_, pem) for id_, pem in client.signing_keys().items())
+        ran = client.run(code=CODE, language="python")
+        assert ran.state == "succeeded"
+        told = [verify(client.receipt(ran.id), KIND, keys)]
+        with client.sandboxes.create(size="nano") as sandbox:
+            assert sandbox.run("echo here").ok
+        told.append(verify(client.sandboxes.receipt(sandbox.id), SANDBOX_KIND, keys))
+    assert [each["isolation"]["runtime"] for each in told] == ["crun", "crun"]
 
 
 def test_its_audit_head_is_in_the_chain(client: Client, receipt: str) -> None:
