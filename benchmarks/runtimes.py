@@ -5,6 +5,9 @@ host whose speed changes slows both. The containers are configured as a worker c
 root, with nothing beside it:
 
     WITH_DOCKER_RUNTIME=crun scripts/with-docker .venv/bin/python -m benchmarks.runtimes --rounds 10
+
+Rates say little on a host that other work uses, too. `--group` also counts processor time, of a
+group of the controller cpuacct into which you have moved dockerd and its containerd.
 """
 
 import argparse
@@ -12,14 +15,16 @@ import asyncio
 import copy
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.daemon import Config, Ours, daemon_rate, ours
+from benchmarks.daemon import Config, Daemon, Ours, daemon_rate, ours, timed
 from benchmarks.harness import Sheet, machine, publish
 from benchmarks.latency import image_id
+from benchmarks.past_the_daemon import Clock
 from benchmarks.states import FRESH, ROOT, Driver, Task, driver
 from runner.base.settings import Settings
 from runner.sandbox.engine.masks import RUNTIMES_OWN, own_masks
@@ -33,6 +38,7 @@ EXECUTIONS = (
     Task("fresh executions/s, 4 in flight", FRESH, at_once=4, count=24),
 )
 BLOCK_S = 5.0
+LIVES, REST_S = 5, 0.3
 
 Found = dict[str, dict[str, list[float]]]
 
@@ -81,6 +87,27 @@ def containers(rounds: int) -> Found:
     return found
 
 
+def costs(rounds: int, group: str) -> Found:
+    """Return the processor milliseconds of one container's life, the daemon's part included."""
+    row: dict[str, list[float]] = {}
+    found: Found = {"processor ms of a container": row}
+    settings, clock = Settings(), Clock(group)
+    with ours(settings, asyncio.run(image_id(settings))) as given:
+        given.host = replace(given.host, cgroup_parent=f"/{group}/containers")
+        with given.seat() as seat, closing(Daemon(given.url)) as daemon:
+            for number in range(rounds):
+                for runtime in in_turn(number):
+                    config = seat.changed(configured(given, runtime))
+                    before = clock.read()
+                    for _ in range(LIVES):
+                        timed(seat, daemon, config, split=False)
+                    # What a removal leaves to the daemon is its work, too.
+                    time.sleep(REST_S)
+                    row.setdefault(runtime, []).append(1000 * (clock.read() - before) / LIVES)
+                told("processor", number + 1, found)
+    return found
+
+
 async def executions(rounds: int) -> Found:
     """Return how many executions a second a deployment without a pool runs in fresh sandboxes."""
     found: Found = {}
@@ -117,9 +144,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--group", help="count the processor time of this cpuacct group")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     given = parser.parse_args()
-    found = {**containers(given.rounds), **asyncio.run(executions(given.rounds))}
+    found = {
+        **(costs(given.rounds, given.group) if given.group else {}),
+        **containers(given.rounds),
+        **asyncio.run(executions(given.rounds)),
+    }
     results = {"rows": found, "rounds": given.rounds, "machine": machine()}
     publish(given.json, results, sheet(found, given.rounds))
 

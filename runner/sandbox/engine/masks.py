@@ -2,10 +2,10 @@
 
 runc covers a file with the container's own `/dev/null`. crun takes the host's: one inode for all
 sandboxes and the host itself. Through it, a program sees each time that anything on the host opens
-`/dev/null` (inotify(7)), and sandboxes see each other's locks (flock(2)). crun 1.24 and newer also
-covers all folders with one that containers share. So crun's sandboxes get masks of their own: an
-empty file that only this sandbox has, and an empty file system for each folder. runc would refuse
-mounts below /proc, and needs none.
+`/dev/null` (inotify(7)), and sandboxes see each other's locks (flock(2)). Newer releases of crun
+also cover all folders with one that containers share (its pull request 1859). So crun's sandboxes
+get masks of their own: an empty file that only this sandbox has, and an empty file system for each
+folder. runc would refuse mounts below /proc, and needs none.
 """
 
 from dataclasses import dataclass

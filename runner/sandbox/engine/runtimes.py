@@ -23,8 +23,8 @@ from runner.words.sandbox import CRUN, RUNC, SandboxSpec
 
 OLDEST_CRUN = (1, 8, 1)
 """The oldest release that our tests have run. CVE-2022-27650 was fixed in 1.4.4. Later faults do
-not reach sandboxes: CVE-2024-21626 is runc's; CVE-2025-24965 needs libkrun, CVE-2026-30892 `exec`,
-CVE-2026-88264 and 88265 a container without a `/dev` of its own."""
+not reach sandboxes: CVE-2025-24965 needs libkrun, CVE-2026-30892 `exec`, CVE-2026-88264 and 88265
+a container without a `/dev` of its own."""
 _SAYS_S = 5.0
 _FEATURES = "org.opencontainers.runtime-spec.features"
 """Where Docker 25 and newer say what a runtime reported of itself."""
