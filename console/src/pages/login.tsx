@@ -1,8 +1,8 @@
 import type { JSX } from "preact";
-import { useEffect, useRef } from "preact/hooks";
 import { withQuery, type Api } from "../api";
 import { useAction, useLoad } from "../hooks";
-import { Form, Input } from "../parts/common";
+import { Input, NAME } from "../parts/common";
+import { LoginPage } from "../parts/login";
 import { link } from "../router";
 import { inline } from "../text";
 
@@ -44,45 +44,36 @@ export function Login(given: {
     await given.api.send("POST", "/v1/login", body);
     given.loggedIn();
   });
-  const page = useRef<HTMLElement>(null);
-  const leave = (): void => {
-    const tenant = page.current?.querySelector<HTMLInputElement>("input[name=tenant]")?.value.trim();
+  const leave = (event: Event): void => {
+    const page = (event.currentTarget as HTMLElement).closest("main");
+    const tenant = page?.querySelector<HTMLInputElement>("input[name=tenant]")?.value.trim();
     location.assign(withQuery("/v1/login/oidc", { page: given.wanted, tenant }));
   };
-  useEffect(() => {
-    document.title = "Log in · Agent Runner";
-    page.current?.querySelector("input")?.focus();
-  }, []);
   return (
-    <main class="alone" ref={page}>
-      <h1>Agent Runner</h1>
-      {given.why && (
-        <p class="notice" role="status">
-          {given.why}
-        </p>
-      )}
-      <Form
-        label="Log in"
-        button="Log in"
-        busy={entering.busy}
-        problem={entering.problem}
-        sent={(values) => void entering.run(values)}
-      >
-        <Input label="E-mail" name="email" type="email" autoComplete="username" required />
-        <Input
-          label="Password"
-          name="password"
-          type="password"
-          autoComplete="current-password"
-          required
-        />
-        <Input
-          label="Tenant"
-          name="tenant"
-          autoComplete="organization"
-          hint="Only if you belong to several; otherwise leave it empty."
-        />
-      </Form>
+    <LoginPage
+      name={NAME}
+      why={given.why}
+      entering={entering}
+      sent={(values) => void entering.run(values)}
+      fields={
+        <>
+          <Input label="E-mail" name="email" type="email" autoComplete="username" required />
+          <Input
+            label="Password"
+            name="password"
+            type="password"
+            autoComplete="current-password"
+            required
+          />
+          <Input
+            label="Tenant"
+            name="tenant"
+            autoComplete="organization"
+            hint="Only if you belong to several; otherwise leave it empty."
+          />
+        </>
+      }
+    >
       {provider && (
         <p>
           <button type="button" onClick={leave}>
@@ -93,6 +84,6 @@ export function Login(given: {
       <p>
         <a href={link("accept")}>I have a token of an invitation or a reset</a>
       </p>
-    </main>
+    </LoginPage>
   );
 }

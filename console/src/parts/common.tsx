@@ -5,7 +5,7 @@ import type { Problem } from "../api";
 import type { Loaded } from "../hooks";
 import { inline, words } from "../text";
 
-const NAME = "Agent Runner";
+export const NAME = "Agent Runner";
 
 export function Page(given: {
   title: string;

@@ -94,6 +94,14 @@ def test_a_link_to_somebody_elses_sign_in_leads_to_the_login_page(
         assert victim.context.cookies() == []
 
 
+def test_a_wrong_address_leads_to_the_login_page(browser: Browser, url: str) -> None:
+    """Whatever refuses a request before its route answers: nobody reads JSON."""
+    with visitor(browser, url) as somebody:
+        somebody.page.goto(f"{url}/v1/login/oidc?page=a&page=b")
+        expect(somebody.page.get_by_role("status")).to_contain_text("address that led here")
+        expect(somebody.page.get_by_label("E-mail")).to_be_focused()
+
+
 def test_the_button_is_not_there_without_a_provider(world: Deployment, browser: Browser) -> None:
     with visitor(browser, world.url) as somebody:
         page = somebody.open()
