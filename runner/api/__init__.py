@@ -57,6 +57,7 @@ Resources, a file each, between HTTP and the use cases of `runner.executions`, `
     public_templates  templates that the operator makes everybody's
     operator       what the operator does with tenants
     operator_session  sessions of operators, for their pages of the console
+    operator_sessions  the list of them
     operator_load  load and health, as the operator watches them
     operator_audit  the deployment's own audit log
     nodes          what the operator does with nodes

@@ -33,6 +33,7 @@ from runner.api import (
     operator_audit,
     operator_load,
     operator_session,
+    operator_sessions,
     ports,
     problems,
     processes,
@@ -220,6 +221,7 @@ def _wanted(parts: Dependencies) -> list[APIRouter]:
     optional = (
         (operator.router, parts.operators),
         (operator_session.router, parts.operators),
+        (operator_sessions.router, parts.operators),
         (operator_load.router, parts.operators),
         (operator_audit.router, parts.operators),
         (nodes.router, parts.operators),

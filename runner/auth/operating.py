@@ -18,10 +18,13 @@ from runner.auth.holding import Holding, UnderWay
 from runner.auth.sessions import Lifetime, SessionId
 from runner.store import operators
 from runner.store.db import Database
-from runner.store.operators import NewOperatorSession
+from runner.store.operators import NewOperatorSession, StoredOperatorSession
 from runner.store.transaction import Transaction
+from runner.words.errors import NotFound
 from runner.words.ids import PLATFORM_TENANT, new_id
 from runner.words.principal import Operator
+
+NO_SESSION = "no such session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,5 +128,26 @@ async def end(
         await operators.end_session(tx, session.presented.hash)
         event = By(operator.actor, origin).did(
             Action.LOGOUT, "operator", str(operator.id), {"session": str(session.id)}
+        )
+        audit.append(tx, PLATFORM_TENANT, event)
+
+
+async def sessions_of(
+    database: Database, operator: Operator, lifetime: Lifetime
+) -> list[StoredOperatorSession]:
+    """Return the open sessions that rest on an operator's key, newest first."""
+    async with database.no_tenant() as tx:
+        return await operators.sessions(tx, operator.id, lifetime.idle)
+
+
+async def end_one(
+    database: Database, operator: Operator, session_id: UUID, lifetime: Lifetime, origin: Origin
+) -> None:
+    """End one of an operator's sessions. Raises NotFound. The deployment's log records it."""
+    async with database.tenant(PLATFORM_TENANT) as tx:
+        if not await operators.end_one_session(tx, operator.id, session_id, lifetime.idle):
+            raise NotFound(NO_SESSION)
+        event = By(operator.actor, origin).did(
+            Action.SESSION_END, "operator", str(operator.id), {"session": str(session_id)}
         )
         audit.append(tx, PLATFORM_TENANT, event)

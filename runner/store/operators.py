@@ -41,6 +41,16 @@ class FoundOperatorSession:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredOperatorSession:
+    """A session that holds."""
+
+    session_id: UUID
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class NewOperatorSession:
     """A session to store."""
 
@@ -115,6 +125,25 @@ async def standing(
     """Return which of these keys and sessions still hold."""
     rows = await tx.all("operators.standing", keys=list(keys), sessions=list(sessions), idle=idle)
     return {row["id"] for row in rows}
+
+
+async def sessions(
+    tx: Transaction, operator_id: UUID, idle: timedelta
+) -> list[StoredOperatorSession]:
+    """Return the sessions of a key that hold, newest first."""
+    rows = await tx.all("operators.sessions", operator_id=operator_id, idle=idle)
+    return [StoredOperatorSession(**row) for row in rows]
+
+
+async def end_one_session(
+    tx: Transaction, operator_id: UUID, session_id: UUID, idle: timedelta
+) -> bool:
+    """End a session of a key at once; return False if it has none with that id that holds."""
+    return bool(
+        await tx.run(
+            "operators.end_one_session", operator_id=operator_id, session_id=session_id, idle=idle
+        )
+    )
 
 
 async def used_session(tx: Transaction, session_id: UUID) -> None:

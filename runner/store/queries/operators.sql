@@ -40,6 +40,17 @@ WHERE s.session_id = ANY (%(sessions)s::uuid[]) AND s.ended_at IS NULL AND s.exp
   AND s.last_used_at > now() - %(idle)s::interval
   AND o.revoked_at IS NULL AND (o.expires_at IS NULL OR o.expires_at > now());
 
+-- name: sessions
+SELECT session_id, created_at, last_used_at, expires_at FROM operator_sessions
+WHERE operator_id = %(operator_id)s AND ended_at IS NULL AND expires_at > now()
+  AND last_used_at > now() - %(idle)s::interval
+ORDER BY session_id DESC;
+
+-- name: end_one_session
+UPDATE operator_sessions SET ended_at = now()
+WHERE operator_id = %(operator_id)s AND session_id = %(session_id)s
+  AND ended_at IS NULL AND expires_at > now() AND last_used_at > now() - %(idle)s::interval;
+
 -- name: used_session
 UPDATE operator_sessions SET last_used_at = now() WHERE session_id = %(session_id)s;
 

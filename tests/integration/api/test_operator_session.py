@@ -11,6 +11,7 @@ from tests.support.people import OperatingPerson, joined
 from tests.support.routes import operations
 
 SESSION = "/operator/v1/session"
+SESSIONS = "/operator/v1/sessions"
 COOKIE = "runner_operator"
 
 
@@ -148,6 +149,39 @@ def test_a_revoked_key_ends_its_sessions_at_once(lasting: Deployment, ops: Opera
     assert revoked.returncode == 0, revoked.stderr
     assert ops.http.get(SESSION).status_code == 401
     assert other.http.get(SESSION).status_code == 200
+
+
+def test_an_operator_lists_their_sessions_and_ends_one(
+    lasting: Deployment, ops: OperatingPerson
+) -> None:
+    """Those of another operator are not there, and cannot be ended."""
+    with bearing(lasting.url, ops.key) as by_key:
+        assert by_key.post(SESSION).status_code == 201
+        second = str(by_key.cookies[COOKIE])
+        by_key.cookies.clear()
+        (newest, oldest) = by_key.get(SESSIONS).json()["items"]
+        assert not newest["current"]
+        listed = ops.http.get(SESSIONS).json()["items"]
+        assert [(each["id"], each["current"]) for each in listed] == [
+            (newest["id"], False), (oldest["id"], True),
+        ]  # fmt: skip
+        other = OperatingPerson(lasting)
+        (theirs,) = other.http.get(SESSIONS).json()["items"]
+        assert ops.http.delete(f"{SESSIONS}/{theirs['id']}").status_code == 404
+        assert other.http.get(SESSION).status_code == 200
+
+        assert sent(lasting, COOKIE, second) == 200
+        assert ops.http.delete(f"{SESSIONS}/{newest['id']}").status_code == 204
+        assert sent(lasting, COOKIE, second) == 401
+        assert ops.http.delete(f"{SESSIONS}/{newest['id']}").status_code == 404
+        assert by_key.delete(f"{SESSIONS}/{oldest['id']}").status_code == 204
+        assert ops.http.get(SESSIONS).status_code == 401
+    told = lasting.sql(
+        "SELECT body::jsonb -> 'metadata' ->> 'session' AS session FROM audit_events "
+        "WHERE actor = %s AND action = 'session:end' ORDER BY seq",
+        f"operator:{ops.prefix.removeprefix('ro_')}",
+    )
+    assert [each["session"] for each in told] == [newest["id"], oldest["id"]]
 
 
 def test_what_a_page_asks_by_itself_is_no_use_of_a_session(
