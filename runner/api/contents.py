@@ -55,7 +55,7 @@ def _text_alone(given: object) -> object:
     match given:
         case str():
             return {"text": given}
-        case dict():
+        case dict() if given.keys() <= FileContent.model_fields.keys():
             return given
     raise ValueError("must be text, or an object with one of text, base64 and key")
 

@@ -21,6 +21,7 @@ from runner.api.e2b.shape import is_theirs, refusal
 from runner.api.edge.sockets import INTERNAL
 from runner.api.librechat import paths as librechat
 from runner.words import errors
+from runner.words.complaints import complaint
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
@@ -305,20 +306,16 @@ async def _validation(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
     fields = [
-        FieldProblem(field=_field(item), message=item["msg"])
+        FieldProblem(field=_field(item), message=complaint(item))
         for item in error.errors()[:MAX_SHOWN_ERRORS]
     ]
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     if any(item["type"] == "json_invalid" for item in error.errors()):
         status = HTTPStatus.BAD_REQUEST
-    names = ", ".join(field.field for field in fields)
-    if is_theirs(request) or librechat.is_theirs(path_of(request.scope)):
-        # E2B's errors have no list of fields, and LibreChat's neither.
-        names = "; ".join(
-            f"{field.field} {field.message.removeprefix('Value error, ')}" for field in fields
-        )
+    # With each reason: many clients show the detail alone, and E2B's errors have no list of fields.
+    wrong = "; ".join(f"{field.field}: {field.message}" for field in fields)
     return problem(
-        request, status, f"the request is not valid: {names}", kind=INVALID,
+        request, status, f"the request is not valid: {wrong}", kind=INVALID,
         fields=jsonable_encoder(fields),
     )  # fmt: skip
 

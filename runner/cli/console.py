@@ -16,6 +16,7 @@ from rich.text import Text
 
 from agent_runner import ApiError, NotAuthenticated, UnsafeArchive
 from runner.base.settings import Settings
+from runner.words.complaints import complaint
 from runner.words.errors import RunnerError, SetupError
 from runner.words.text import escaped, printable
 
@@ -118,10 +119,10 @@ def read_settings() -> Settings:
 def _wrong(part: ErrorDetails) -> str:
     """Return what is wrong with a setting: its variable, without the value, which may be secret."""
     if not part["loc"]:
-        return part["msg"]
+        return complaint(part)
     name, *place = map(str, part["loc"])
     within = f" ({'.'.join(place)})" if place else ""
-    message = _JSON.get(part["type"], part["msg"]) if not place else part["msg"]
+    message = complaint(part) if place else _JSON.get(part["type"], complaint(part))
     return f"RUNNER_{name.upper()}{within}: {message}"
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
+from runner.words.complaints import complaint
 from runner.words.errors import Invalid, SetupError
 from runner.words.execution import JSON
 from runner.words.principal import Tier
@@ -76,7 +77,7 @@ def overrides(given: Mapping[str, JSON], sizes: Mapping[str, Limits]) -> dict[st
         replace(_ANY, **given)
     except ValidationError as error:
         first = error.errors()[0]
-        raise Invalid(str(first["msg"]), f"quotas.{first['loc'][0]}") from None
+        raise Invalid(complaint(first), f"quotas.{first['loc'][0]}") from None
     size = given.get("max_size")
     if size is not None and size not in sizes:
         raise Invalid(f"there is no size {size!r}", "quotas.max_size")

@@ -15,5 +15,6 @@ trace      a place in a trace, as `traceparent` writes it
 ids        ids that sort by the time at which they were made
 paths      names of tenants' files
 text       text of unknown origin, made fit to be printed
+complaints  what is wrong with a value, in plain words
 json       JSON in which no key appears twice
 """

@@ -270,12 +270,12 @@ def test_a_request_that_is_too_large_for_a_tool_says_what_to_do(shared: Deployme
 
 WRONG: Mapping[str, tuple[str, object, str]] = {
     "no arguments": ("run_command", {}, "sandbox_id: Field required; command: Field required"),
-    "an unknown argument": ("list_sandboxes", {"tenant_id": "x"}, "tenant_id: Extra inputs"),
+    "an unknown argument": ("list_sandboxes", {"tenant_id": "x"}, "tenant_id: unknown field"),
     "a number for text": ("run_code", {"code": 7}, "code: Input should be a valid string"),
     "text for a number": ("run_command", {**arguments("run_command"), "timeout_s": "9"}, "timeout"),
     "too long": ("run_code", {"code": "x" * 600_000}, "at most 524288"),
     "an unknown language": ("run_code", {"code": "1", "language": "cobol"}, "language: Input"),
-    "NUL": ("run_code", {"code": "a\0b"}, "code: Value error, must not contain NUL"),
+    "NUL": ("run_code", {"code": "a\0b"}, "code: must not contain NUL"),
     "a time without end": ("create_sandbox", {"timeout_s": 1e308}, "timeout_s: Input should be"),
     "a rule that the tenant may not have": ("create_sandbox", {"egress": ["*"]}, "egress"),
     "bad base64": ("write_file", {**arguments("write_file"), "encoding": "base64", "content": "!"},

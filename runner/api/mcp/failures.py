@@ -11,6 +11,7 @@ from runner.api.context import request_id
 from runner.api.mcp.results import ToolResult
 from runner.api.problems import ANSWERS, MAX_FIELD_NAME, MAX_SHOWN_ERRORS
 from runner.words import errors
+from runner.words.complaints import complaint
 
 NEXT: Mapping[type[errors.RunnerError], str] = MappingProxyType(
     {
@@ -51,7 +52,7 @@ def of(request: Request, error: errors.RunnerError) -> ToolResult:
 def wrong_arguments(error: ValidationError) -> ToolResult:
     """Return what is wrong with a call's arguments; their values are not repeated."""
     problems = "; ".join(
-        f"{'.'.join(map(str, each['loc']))[:MAX_FIELD_NAME] or 'arguments'}: {each['msg']}"
+        f"{'.'.join(map(str, each['loc']))[:MAX_FIELD_NAME] or 'arguments'}: {complaint(each)}"
         for each in error.errors(include_url=False, include_input=False)[:MAX_SHOWN_ERRORS]
     )
     return failed(f"The arguments are not valid: {problems}.", "Nothing was done.")

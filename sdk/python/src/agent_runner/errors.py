@@ -26,7 +26,12 @@ class ApiError(Exception):
         self.reason: str | None = problem.get("reason")
         self.kept_as: str | None = problem.get("kept_as")
         self.retry_after_s = retry_after_s
-        fields = "".join(f"\n  {each['field']}: {each['message']}" for each in self.errors)
+        # A detail that gives each reason is not followed by the same reasons again.
+        fields = "".join(
+            f"\n  {each['field']}: {each['message']}"
+            for each in self.errors
+            if each["message"] not in self.detail
+        )
         super().__init__(f"{self.detail}{fields}")
 
 
