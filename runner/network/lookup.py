@@ -9,6 +9,8 @@ from runner.network.addresses import Network, may_connect
 from runner.network.names import Address, address_in, normalise
 from runner.words.errors import SetupError
 
+AGAIN_AFTER_S = 0.2
+"""A lookup that failed for the moment is repeated once, after this time."""
 Lookup = Callable[[str], Awaitable[Sequence[Address]]]
 
 
@@ -61,10 +63,21 @@ def system_lookup(hosts: Mapping[str, str], timeout_s: float | None) -> Lookup:
     async def lookup(name: str) -> Sequence[Address]:
         if name in fixed:
             return [fixed[name]]
-        loop = asyncio.get_running_loop()
-        # With a trailing dot, the resolver tries no search domain of the host.
         async with asyncio.timeout(timeout_s):
-            answers = await loop.getaddrinfo(f"{name}.", None, type=socket.SOCK_STREAM)
-        return list(dict.fromkeys(ip_address(answer[4][0]) for answer in answers))
+            try:
+                return await _resolved(name)
+            except socket.gaierror as error:
+                if error.errno != socket.EAI_AGAIN:
+                    raise
+            # A name server that is asked a hundred times at once may refuse a few.
+            await asyncio.sleep(AGAIN_AFTER_S)
+            return await _resolved(name)
 
     return lookup
+
+
+async def _resolved(name: str) -> Sequence[Address]:
+    loop = asyncio.get_running_loop()
+    # With a trailing dot, the resolver tries no search domain of the host.
+    answers = await loop.getaddrinfo(f"{name}.", None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(ip_address(answer[4][0]) for answer in answers))
