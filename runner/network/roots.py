@@ -32,7 +32,8 @@ def read_roots(path: Path | None) -> str:
     except ValueError as error:
         raise _unusable(path, "does not hold certificates in PEM") from error
     except ssl.SSLError as error:
-        raise _unusable(path, f"holds a certificate that is malformed: {error.reason}") from error
+        # Not `reason`, which is None for what is no certificate at all.
+        raise _unusable(path, "does not hold certificates in PEM, or a malformed one") from error
     if not context.get_ca_certs():
         raise _unusable(path, "holds no certificate of an authority")
     return text
