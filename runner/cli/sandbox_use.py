@@ -159,7 +159,7 @@ def copy(
         bool, typer.Option("--recursive", "-r", help="Copy what is in a folder into a folder.")
     ] = False,
 ) -> None:
-    """Copy a file into a sandbox or out of it. ID:PATH names a file in a sandbox.
+    """Copy a file into a sandbox or out of it. ID:PATH names a file in a sandbox, ID: its home.
 
     With -r, SOURCE and TARGET are folders: what is in the one is copied into the other, which is
     made if it is missing. With -, a folder is a tar archive.
@@ -174,9 +174,14 @@ def copy(
 
 
 def in_sandbox(text: str) -> tuple[str, str] | None:
-    """Return the sandbox and the path that an argument names; None for a file here."""
+    """Return the sandbox and the path that an argument names; None for a file here.
+
+    An empty path is the home folder, as for scp. `./a:` is a file here whose name has a colon.
+    """
     sandbox_id, colon, path = text.partition(":")
-    return (sandbox_id, path) if colon and path and "/" not in sandbox_id else None
+    if not colon or not sandbox_id or "/" in sandbox_id:
+        return None
+    return sandbox_id, path or "./"
 
 
 def pass_on(event: OutputEvent) -> None:

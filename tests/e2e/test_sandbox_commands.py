@@ -55,6 +55,9 @@ def test_files_are_copied_in_and_out(made: str, env: Mapping[str, str], tmp_path
     tool.write_text("#!/bin/sh\necho runs\n")
     tool.chmod(0o755)
     assert runner("sandbox", "cp", str(tool), f"{made}:bin/", env=env).returncode == 0
+    assert runner("sandbox", "cp", str(tool), f"{made}:", env=env).returncode == 0
+    at_home = runner("sandbox", "exec", made, "cat", tool.name, env=env)
+    assert at_home.stdout == tool.read_text()
     ran = runner("sandbox", "exec", "-n", made, "bin/tool.sh", env=env)
     assert ran.stdout == "runs\n", ran.stderr
     assert runner("sandbox", "cp", "-", f"{made}:piped", env=env, stdin="x").returncode == 0

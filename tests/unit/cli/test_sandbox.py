@@ -36,7 +36,9 @@ def test_a_command_ends_here_as_it_ended_there(end: OutputEvent | None, code: in
         (f"{ID}:/srv/a:b", (ID, "/srv/a:b")),
         ("in.csv", None),
         ("./odd:name", None),
-        (f"{ID}:", None),
+        (f"{ID}:", (ID, "./")),
+        (":a", None),
+        ("./a:", None),
         ("-", None),
     ],
 )
