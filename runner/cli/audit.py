@@ -161,7 +161,6 @@ def print_audit(records: list[dict[str, Any]]) -> None:
 def _row(listed: dict[str, Any]) -> tuple[str, ...]:
     record = listed["record"]
     facts = record["metadata"]
-    what = facts.get("reason") or facts.get("language") or record["resource_type"] or ""
     at = human.moment(record["at"])
     return (
         str(listed["seq"]),
@@ -169,8 +168,14 @@ def _row(listed: dict[str, Any]) -> tuple[str, ...]:
         record["actor"],
         record["action"],
         record["outcome"],
-        what,
+        _what(record, facts),
     )
+
+
+def _what(record: dict[str, Any], facts: dict[str, Any]) -> str:
+    """Return what tells this record from others of its action."""
+    what = str(facts.get("reason") or facts.get("language") or record["resource_type"] or "")
+    return f"{facts['host']}:{facts['port']} {what}" if {"host", "port"} <= facts.keys() else what
 
 
 def _write(file: Path | None, pieces: Iterator[bytes]) -> None:

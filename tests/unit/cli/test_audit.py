@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 
 from runner.audit.offline import MAX_SEQ
 from runner.cli.app import app
+from runner.cli.audit import print_audit
 from tests.unit.audit.test_offline import TENANT, Made, made
 
 __all__ = ["made"]
@@ -86,3 +87,15 @@ def test_odd_input_is_an_error_and_no_traceback(
     assert result.exit_code == 1
     assert "does not hold" in result.stderr
     assert "\x1b[2J" not in result.output
+
+
+def test_a_decision_about_a_host_is_listed_with_the_host(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = {
+        "at": "2026-01-02T03:04:05Z", "actor": "system:worker", "outcome": "denied",
+        "action": "egress:connect", "resource_type": "execution",
+        "metadata": {"host": "a.example.com", "port": 443, "reason": "no_rule"},
+    }  # fmt: skip
+    print_audit([{"seq": 1, "record": record}])
+    assert "a.example.com:443 no_rule" in capsys.readouterr().out
