@@ -28,7 +28,7 @@ EXPLAINED = {
     "accept": "HTTP, who calls, rates, quotas, until it is stored",
     "hand over": "ring, claim, a sandbox, input files, until the program runs",
     "run": "the program, its output, its artifacts, until the result is written",
-    "answer": "commit, announcement, reading it back, HTTP",
+    "answer": "commit, announcement, HTTP",
 }
 ROWS: dict[str, dict[str, Any]] = {"fresh sandbox": {}, "reuse": {"reuse": "tenant"}}
 WARM_UP = 5

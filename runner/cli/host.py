@@ -61,6 +61,7 @@ def examine(settings: Settings, docker: Mapping[str, Any] | None) -> list[Findin
         *_profiles(settings),
         _users(settings),
         _terminals(settings),
+        _null(),
         _swap(docker, psutil.swap_memory().total),
         *_resources(settings),
         *_credentials(settings),
@@ -286,6 +287,14 @@ def _terminals(settings: Settings, root: Path = Path("/")) -> Finding:
         else f"{settings.most_sandboxes} sandboxes may take {wanted}: "
         f"run `sysctl -w kernel.pty.max={wanted + reserved}`, and write it to /etc/sysctl.d",
     )
+
+
+def _null(null: Path = Path("/dev/null")) -> Finding:
+    if null.stat().st_uid == 0:
+        return Finding(str(null), Status.OK, "root's")
+    # gVisor makes its standard input nobody's; sandboxes give it a pipe.
+    advice = f"run `chown root:root {null}`: gVisor's processes are nobody's, and could take it"
+    return Finding(str(null), Status.WARN, "not root's", advice)
 
 
 def _swap(docker: Mapping[str, Any] | None, total: int) -> Finding:

@@ -1,12 +1,13 @@
 """`runner doctor` reports what a host offers, as facts with advice."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runner.base.settings import Settings
-from runner.cli.host import Finding, Status, _kernel, _swap, _terminals, _users, examine
+from runner.cli.host import Finding, Status, _kernel, _null, _swap, _terminals, _users, examine
 
 DOCKER: dict[str, Any] = {
     "info": {
@@ -201,3 +202,13 @@ def test_a_user_who_may_not_set_the_weight_of_sandboxes_is_told(
     (found,) = (each for each in _kernel(tmp_path) if each.name == "weight of sandboxes")
     assert found.status is (Status.OK if writable else Status.WARN)
     assert (str(folder) in found.advice) is not writable
+
+
+def test_a_null_device_that_is_not_roots_is_told(tmp_path: Path) -> None:
+    null = tmp_path / "null"
+    null.touch()
+    assert _null(null).status is Status.OK
+    os.chown(null, 65534, 65534)
+    found = _null(null)
+    assert found.status is Status.WARN
+    assert f"chown root:root {null}" in found.advice

@@ -15,7 +15,6 @@ from runner.words.errors import IsolationMissing
 from runner.words.resources import Resources
 from runner.words.sandbox import (
     AGENT,
-    CRUN,
     PACKAGES,
     RUNC,
     RUNSC,
@@ -168,9 +167,11 @@ def _config(
         "Domainname": "",
         "Labels": dict(placement.labels),
         "Tty": False,
-        # crun makes the sandbox's user the owner of the standard input. If that were /dev/null, a
-        # program could change its rights for all that use the sandbox later. So it is a pipe.
-        "OpenStdin": host.runtime_of(placement.isolation) == CRUN,
+        # crun makes the sandbox's user the owner of the standard input, and gVisor makes it nobody.
+        # If that were /dev/null, a program could change its rights for all that use the sandbox
+        # later, and gVisor's processes those of the host's own. So it is a pipe; runc passes over
+        # /dev/null.
+        "OpenStdin": host.runtime_of(placement.isolation) != RUNC,
         "AttachStdin": False,
         "AttachStdout": False,
         "AttachStderr": False,
