@@ -13,9 +13,13 @@ from runner.words.sandbox import CRUN, RUNC
 NAME = "crun"
 _INSTALL = "docs/operations/install.md says how to register it, and which hosts cannot use it"
 
+_BUILD = "build the image, then run `runner doctor` again"
+
 
 async def crun(settings: Settings, docker: Mapping[str, Any]) -> Finding:
     """Return whether crun would start sandboxes here, and whether it does."""
+    from runner.sandbox.engine.runtimes import UNTRIED
+
     wanted = settings.oci_runtime
     runtime = (docker["info"].get("Runtimes") or {}).get(CRUN)
     if runtime is None:
@@ -27,6 +31,10 @@ async def crun(settings: Settings, docker: Mapping[str, Any]) -> Finding:
         version = await _version(settings, runtime)
         use = f"not used: RUNNER_OCI_RUNTIME is {RUNC}" if wanted == RUNC else "used"
         return Finding(NAME, Status.OK, f"{version}: a sandbox starts with it; {use}")
+    if fault.startswith(UNTRIED):
+        use = {RUNC: "not used", CRUN: "used"}.get(wanted, "runc is used")
+        status, advice = (Status.OK, "") if wanted == RUNC else (Status.WARN, _BUILD)
+        return Finding(NAME, status, f"{use}: {fault}", advice)
     if wanted == RUNC:
         return Finding(NAME, Status.OK, f"not used, and not fit: {fault}")
     return _unused(wanted, fault)

@@ -7,6 +7,7 @@ sandbox's container starts with it. So nothing is found out by an execution that
 import asyncio
 import json
 import re
+import secrets
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -39,7 +40,9 @@ _LACKS: Mapping[Feature, str] = {
     "systemd": "it cannot ask systemd for control groups, as Docker here demands",
 }
 _SMALL = Resources(cpu=1.0, memory_mb=64, pids=32, disk_mb=8)
-_TRIAL = "trial"
+_TRIAL = "trial-"
+UNTRIED = "it cannot be tried yet: "
+"""Begins the reason if crun may be fit, but the image to try it with is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +140,13 @@ async def chosen(
     if fault is None:
         spec = SandboxSpec(settings.images[0], _SMALL)
         try:
-            fault = await _fault_tried(maker, engine, spec, folder / _TRIAL, labels)
+            # A name of its own: a worker that was killed may have left the folder of its trial.
+            home = folder / f"{_TRIAL}{secrets.token_hex(8)}"
+            fault = await _fault_tried(maker, engine, spec, home, labels)
         except ImageMissing as error:
             # Who insists on crun gets it, or an error for each sandbox.
             if settings.oci_runtime != CRUN:
-                fault = f"it cannot be tried yet: {error.detail}"
+                fault = f"{UNTRIED}{error.detail}"
     if fault is None:
         return maker, None
     if settings.oci_runtime == CRUN:
@@ -168,8 +173,8 @@ async def _fault_tried(
     Its supervisor finds nobody to report to, and ends.
     """
     image = await maker.image_of(spec)
-    home.mkdir(mode=0o711)  # noqa: ASYNC240 - one call, at the start
     try:
+        home.mkdir(mode=0o711)  # noqa: ASYNC240 - one call, at the start
         made = await maker.make(spec, image, home, labels)
         try:
             await engine.start(made.id)
@@ -177,6 +182,8 @@ async def _fault_tried(
             await engine.remove(made.id)
     except LaunchFailed as error:
         return f"a container does not start: {error.detail}"
+    except OSError as error:
+        return f"this host refused a sandbox: {error.strerror}"
     finally:
-        shutil.rmtree(home)
+        shutil.rmtree(home, ignore_errors=True)
     return None

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from runner.cli.host import Status
 from runner.sandbox.engine import runtimes
 from runner.sandbox.engine.docker import Engine
 from runner.sandbox.launch import NODE_LABEL, Launcher
+from runner.sandbox.reap import remove_strays
 from runner.words.errors import SetupError
 from runner.words.execution import Program
 from runner.words.states import Reason, State
@@ -46,6 +48,31 @@ async def test_crun_is_taken_if_a_container_starts_with_it(
 ) -> None:
     """Nothing of the try is left."""
     assert await opened(tmp_path, wanted) == ("crun", None)
+
+
+async def test_what_a_killed_worker_left_of_its_try_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is left here because nothing is removed. The sweep of strays removes it."""
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(AssertionError):
+            await opened(tmp_path, "crun")
+    settings = Settings(state_dir=tmp_path, oci_runtime="crun", patience=sandboxes.BESIDE_OTHERS)
+    async with Launcher.open(settings, node=f"test-{tmp_path.name}", instance="next") as launcher:
+        assert launcher.maker.host.runtime == "crun"
+        assert await remove_strays(launcher) == 1
+        assert list(launcher.site.folder.iterdir()) == []
+
+
+async def test_a_host_that_refuses_the_folder_makes_crun_unfit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a full disk, `auto` goes on with runc."""
+    monkeypatch.setattr(runtimes, "_TRIAL", "missing/")
+    runtime, declined = await opened(tmp_path, "auto")
+    assert runtime == "runc"
+    assert "this host refused a sandbox: No such file" in str(declined)
 
 
 async def test_runc_is_taken_unless_the_settings_say_otherwise(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from runner.base.settings import OciRuntime, Settings
 from runner.cli import crun_findings
 from runner.cli.host import Status
+from runner.sandbox.engine.runtimes import UNTRIED
 
 KNOWN: dict[str, Any] = {"info": {"Runtimes": {"runc": {}, "crun": {"path": "crun"}}}}
 UNKNOWN: dict[str, Any] = {"info": {"Runtimes": {"runc": {}}}}
@@ -25,10 +26,13 @@ UNKNOWN: dict[str, Any] = {"info": {"Runtimes": {"runc": {}}}}
         ("runc", KNOWN, "it is old", Status.OK, "not used, and not fit: it is old"),
         ("auto", KNOWN, "it is old", Status.WARN, "runc is used: it is old"),
         ("crun", KNOWN, "it is old", Status.MISSING, "workers do not start: it is old"),
+        ("runc", KNOWN, UNTRIED, Status.OK, f"not used: {UNTRIED}"),
+        ("auto", KNOWN, UNTRIED, Status.WARN, f"runc is used: {UNTRIED}"),
+        ("crun", KNOWN, UNTRIED, Status.WARN, f"used: {UNTRIED}"),
     ],
     ids=[
         f"{wanted}, {known}"
-        for known in ("not registered", "fit", "not fit")
+        for known in ("not registered", "fit", "not fit", "no image")
         for wanted in ("runc", "auto", "crun")
     ],
 )
