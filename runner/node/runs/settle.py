@@ -110,7 +110,10 @@ def told(error: Exception) -> tuple[Reason, str]:
     """
     match error:
         case ImageMissing():
-            why = "the worker's host has no image that this worker can use"
+            why = (
+                "the worker's host has no image that this worker can use; "
+                "on that host, `runner images build` makes those of RUNNER_IMAGES"
+            )
             # A template is the tenant's own.
             return Reason.IMAGE_MISSING, error.detail if isinstance(error, TemplateMissing) else why
         case IsolationMissing():

@@ -2,8 +2,9 @@
 
 import pytest
 
-from runner.node.runs.settle import End, Requeue, decide
+from runner.node.runs.settle import End, Requeue, decide, told
 from runner.store.attempts import Stored
+from runner.words.errors import ImageMissing
 from runner.words.states import ACTIVE, ENDED, Reason, State
 
 
@@ -54,3 +55,11 @@ def test_a_cancellation_outweighs_everything(state: State) -> None:
     decision = decide(stored(state, cancel=True, retry=True), Reason.WORKER_LOST, 3)
     assert isinstance(decision, End)
     assert decision.result.state is State.CANCELLED
+
+
+def test_who_lacks_an_image_is_told_how_it_is_made() -> None:
+    """Docker's own words may name places of the host."""
+    reason, why = told(ImageMissing("image not on this host: /var/lib/docker/x"))
+    assert reason is Reason.IMAGE_MISSING
+    assert "`runner images build`" in why
+    assert "/var/lib" not in why
