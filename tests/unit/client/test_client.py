@@ -235,3 +235,21 @@ def test_the_token_of_a_new_key_is_in_no_repr() -> None:
     """A logged key would be known to others."""
     key = ApiKey(**dict.fromkeys((each.name for each in fields(ApiKey)), "x"))  # type: ignore[arg-type]  # by name
     assert KEY not in repr(NewApiKey(key, KEY))
+
+
+def test_an_execution_is_waited_for_by_its_id(connect: Connect) -> None:
+    """It may have been submitted by another process."""
+    ended = {
+        "id": ID, "state": "succeeded", "attempt": 1, "created_at": "t", "started_at": None,
+        "ended_at": "t", "project": None, "metadata": {}, "image": "python", "size": "small",
+        "queue_position": None, "estimated_start_s": None, "result": None,
+    }  # fmt: skip
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if request.path.endswith("/events"):
+            reply(request, 200, event(1, state="succeeded"), "text/event-stream")
+        else:
+            reply(request, 200, json.dumps(ended).encode(), "application/json")
+
+    with served(answer) as url, connect(url, KEY) as client:
+        assert client.wait(ID).state == "succeeded"

@@ -120,13 +120,14 @@ class AsyncClient:
         """Submit a program and return it when it has ended, however long that takes."""
         return await self.wait(await self.submit(**{"wait_s": MAX_WAIT_S, **submission}))
 
-    async def wait(self, execution: Execution) -> Execution:
-        """Return the execution when it has ended."""
-        if execution.ended:
+    async def wait(self, execution: Execution | str) -> Execution:
+        """Return an execution, or that of an id, when it has ended."""
+        if isinstance(execution, Execution) and execution.ended:
             return execution
-        async for _ in self.events(execution.id):
+        execution_id = execution if isinstance(execution, str) else execution.id
+        async for _ in self.events(execution_id):
             pass
-        return await self.get(execution.id)
+        return await self.get(execution_id)
 
     async def get(self, execution_id: str) -> Execution:
         """Return an execution."""

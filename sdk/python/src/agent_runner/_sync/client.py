@@ -121,13 +121,14 @@ class Client:
         """Submit a program and return it when it has ended, however long that takes."""
         return self.wait(self.submit(**{"wait_s": MAX_WAIT_S, **submission}))
 
-    def wait(self, execution: Execution) -> Execution:
-        """Return the execution when it has ended."""
-        if execution.ended:
+    def wait(self, execution: Execution | str) -> Execution:
+        """Return an execution, or that of an id, when it has ended."""
+        if isinstance(execution, Execution) and execution.ended:
             return execution
-        for _ in self.events(execution.id):
+        execution_id = execution if isinstance(execution, str) else execution.id
+        for _ in self.events(execution_id):
             pass
-        return self.get(execution.id)
+        return self.get(execution_id)
 
     def get(self, execution_id: str) -> Execution:
         """Return an execution."""
