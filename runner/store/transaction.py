@@ -178,22 +178,23 @@ class Transaction:
         """
         behind, records = self._behind, self._take_records()
         cursors: list[Cursor] = []
-        try:
-            with unconfirmed():
+        with unconfirmed():
+            try:
                 await self._send(
                     *records,
                     (query("session.commit"), {}),
                     *((each.text, each.values) for each in behind),
                     sent=cursors,
                 )
-        except psycopg.Error as error:
-            # PostgreSQL answers in order, so the COMMIT's answer came before that of the failure.
-            if len(cursors) <= len(records) or cursors[len(records)].statusmessage != COMMITTED:
-                raise
-            self._ended = True
-            for each in behind:
-                each.failure = error
-            return
+            except psycopg.Error as error:
+                # PostgreSQL answers in order, so the COMMIT's answer came before the failure, even
+                # if that is a lost connection.
+                if len(cursors) <= len(records) or cursors[len(records)].statusmessage != COMMITTED:
+                    raise
+                self._ended = True
+                for each in behind:
+                    each.failure = error
+                return
         commit, *told = cursors[len(records) :]
         if commit.statusmessage != COMMITTED:
             raise RuntimeError("a statement of this transaction had failed: nothing is stored")

@@ -15,7 +15,8 @@ from runner.embedded.services import Services
 from runner.store import executions, scheduling
 from runner.store.connection import Connection
 from runner.store.db import Database
-from runner.words.errors import StoreUnavailable
+from runner.store.transaction import Later
+from runner.words.errors import StoreUnavailable, Unconfirmed
 from runner.words.ids import new_id
 from tests.integration.store.conftest import REQUEST, new_tenant
 
@@ -56,6 +57,30 @@ async def test_what_fails_after_the_commit_denies_no_change(api: Database, owner
     async with api.tenant(tenant) as tx:
         assert await executions.get(tx, id_) is not None
         assert len(await audit.list_after(tx, 0, OURS, 9)) == 1
+
+
+@pytest.mark.parametrize("confirmed", [True, False], ids=["after the COMMIT", "before it"])
+async def test_a_connection_lost_after_the_commit_denies_no_change(
+    api: Database, owner: Database, *, confirmed: bool
+) -> None:
+    """The control loses it before, and nobody can tell then what is stored."""
+    tenant, id_ = await new_tenant(owner, f"tx-lost-{int(confirmed)}"), new_id()
+    lost = Later("SELECT pg_terminate_backend(pg_backend_pid())", {})
+
+    async def losing() -> None:
+        async with api.tenant(tenant) as tx:
+            executions.insert_later(tx, id_, REQUEST)
+            (tx._behind if confirmed else tx._ahead).append(lost)
+
+    if confirmed:
+        await losing()
+        with pytest.raises(psycopg.OperationalError):
+            await lost.one()
+    else:
+        with pytest.raises(Unconfirmed):
+            await losing()
+    async with api.tenant(tenant) as tx:
+        assert (await executions.get(tx, id_) is not None) is confirmed
 
 
 async def test_what_fails_before_the_commit_is_told_whatever_stands_behind(
