@@ -1,10 +1,10 @@
 """Notices of an end: a worker tells the API that waits all of it, so that nobody reads it back.
 
 The worker has just stored the end, and sends what an answer needs along with the announcement. It
-is sealed with a key of the deployment that is derived for this one execution: Redis learns nothing,
-and a forged message, or one of another execution, does not open. Then the API reads PostgreSQL, as
-it does when nothing was sent along. What does open was durable before it was sent, and an ended
-execution never changes, so a repeated message says the same.
+is sealed with a key of the deployment that is derived for this one execution: Redis learns nothing
+but how many KiB it has, and a forged message, or one of another execution, does not open. Then the
+API reads PostgreSQL, as it does when nothing was sent along. What does open was durable before it
+was sent, and an ended execution never changes, so a repeated message says the same.
 """
 
 from collections.abc import Mapping
@@ -29,6 +29,9 @@ from runner.words.execution import (
 )
 
 _PURPOSE = b"agent-runner/end-notice/v1\0"
+_STEP = 1024
+"""A notice is filled up with spaces to a multiple of so many bytes, before it is sealed. Otherwise
+its length would tell the length of the output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class EndNotices:
         if sum(len(output.raw) for output in notice.output.values()) > MOST_NOTICE:
             return None
         text = _NOTICE.dump_json(notice)
+        text += b" " * (-len(text) % _STEP)
         place = _place(tenant_id, execution_id)
         try:
             key, *_ = self._keys.derive(place)

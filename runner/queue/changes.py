@@ -156,7 +156,7 @@ class Changes:
                         pipeline.publish(CHANNEL, each)
                     await pipeline.execute()
             except RedisError as error:
-                lost = [str(UUID(bytes=each[:_ID])) for each in unsaid]
+                lost = list(dict.fromkeys(str(UUID(bytes=each[:_ID])) for each in unsaid))
                 self._log.warning("announcements_lost", executions=lost, error=repr(error))
 
     async def _listen(self) -> None:

@@ -1,8 +1,8 @@
 """Key-encryption keys, which wrap the tenants' data keys.
 
 A key ring is text: keys of 32 bytes in base64. The first one wraps, all of them unwrap. The ring
-comes from the environment or from a file. The file is read at each use, which is rare and costs
-microseconds. So no process has to restart when `runner secrets rotate` puts a new key in front.
+comes from the environment or from a file. The file is read at each use, which costs microseconds.
+So no process has to restart when `runner secrets rotate` puts a new key in front.
 """
 
 import base64

@@ -35,7 +35,7 @@ from runner.quotas.sizes import load_sizes
 from runner.sandboxes.catalogue import Catalogue
 from runner.secrets.envelope import new_key
 from runner.secrets.keyring import KeyFile, KeyRing
-from runner.store import executions, scheduling
+from runner.store import attempts, executions, scheduling
 from runner.store.attempts import Times
 from runner.store.db import Database
 from runner.store.scheduling import Claimed
@@ -89,7 +89,7 @@ class World:
         wrote: Wrote = SAYS,
         *,
         order: Order = ORDER,
-        meanwhile: "Callable[[World, Claimed, Recorder], Awaitable[None]] | None" = None,
+        meanwhile: "Callable[[World, Attempt], Awaitable[None]] | None" = None,
     ) -> Seen:
         """Submit, end it as a worker does, and return what the caller who waits is answered."""
         waiting = asyncio.create_task(self.submitting.submit(self.caller, order, wait_s=WAIT_S))
@@ -102,10 +102,11 @@ class World:
         await start.begin()
         for stream, chunk in wrote.items():
             await recorder.add(stream, chunk)
+        attempt = Attempt(claim, request, recorder, start=start)
         if meanwhile is not None:
-            await meanwhile(self, claimed, recorder)
+            await meanwhile(self, attempt)
         await recorder.close()
-        await self.finisher.finish(Attempt(claim, request, recorder, start=start), result)
+        await self.finisher.finish(attempt, result)
         return await waiting
 
     async def _claimed(self, waiting: "asyncio.Task[Seen]") -> Claimed:
@@ -236,9 +237,9 @@ async def test_every_part_of_a_request_is_in_the_answer(world: World) -> None:
 
 
 async def test_a_cancellation_that_came_too_late_is_in_the_answer(world: World) -> None:
-    async def cancelled(world: World, claimed: Claimed, _: Recorder) -> None:
+    async def cancelled(world: World, attempt: Attempt) -> None:
         async with world.api.tenant(world.caller.tenant_id) as tx:
-            await executions.cancel(tx, claimed.claim.execution_id)
+            await executions.cancel(tx, attempt.claim.execution_id)
 
     seen = await world.answered(meanwhile=cancelled)
     assert world.read == []
@@ -249,13 +250,21 @@ async def test_a_cancellation_that_came_too_late_is_in_the_answer(world: World) 
 async def test_output_that_was_stored_before_the_end_is_read(world: World) -> None:
     """Its worker does not have all of it any more."""
 
-    async def written(_: World, claimed: Claimed, recorder: Recorder) -> None:
-        # As if its start had been recorded: the number of that event does not matter here.
-        recorder._divided = True
+    async def written(world: World, attempt: Attempt) -> None:
+        claim, recorder, start = attempt.claim, attempt.recorder, attempt.start
+        assert start is not None
+        recorder.begin(await attempts.start(world.worker, claim, LEASE, start.begun()))
+        start.found()
+        await recorder.add(Stream.STDOUT, b", early")
+        assert recorder._timer is not None
+        await asyncio.wait_for(recorder._timer, WAIT_S)
+        await recorder.add(Stream.STDOUT, b", late")
 
     seen = await world.answered(meanwhile=written)
     assert world.read == [seen.execution.id]
     assert seen == await world.stored(seen)
+    assert seen.output is not None
+    assert seen.output[Stream.STDOUT].raw == SAYS[Stream.STDOUT] + b", early, late"
 
 
 async def test_long_output_is_read(world: World) -> None:
@@ -279,6 +288,16 @@ async def test_redis_learns_nothing_from_a_notice(
     async with overheard(world) as heard:
         await world.answered()
     assert [each for each in heard if b"completed" in each]
+
+
+async def test_redis_does_not_learn_how_much_was_written(world: World) -> None:
+    """A notice has whole KiB, and most have one. The control has two."""
+    lengths = []
+    for wrote in (0, 1, 200, 1000):
+        async with overheard(world) as heard:
+            await world.answered(wrote={Stream.STDOUT: b"x" * wrote} if wrote else {})
+        lengths.append(max(map(len, heard)))
+    assert lengths[0] == lengths[1] == lengths[2] == lengths[3] - 1024
 
 
 # ---- What others say changes no answer ----------------------------------------------------------
