@@ -71,9 +71,12 @@ def prepare() -> None:
 
 
 def _folder(path: str) -> Path | None:
-    """Return a folder of the root that is built; None if it is missing, a link or below a link."""
+    """Return a folder of the root that is built, or None.
+
+    None if it is missing, a link, below a link, or named by `..`: `/home/..` is all of the root.
+    """
     folder = ROOT / path.lstrip("/")
-    return folder if _link_to(path) is None and folder.is_dir() else None
+    return folder if ".." not in folder.parts and not _link_to(path) and folder.is_dir() else None
 
 
 def _link_to(path: str) -> Path | None:

@@ -170,13 +170,17 @@ def test_a_build_does_not_begin_with_steps_of_a_template_of_another_user(
 def test_a_home_that_is_a_link_does_not_keep_others_from_building_on_the_template(
     http: httpx.Client, api: Client
 ) -> None:
-    """The link stays, and what it leads to is root's, as everything outside of homes."""
+    """The link stays, and what it leads to is root's, as everything outside of homes.
+
+    So is the root itself, by whatever name an account calls it its home.
+    """
     linked = build(
         http,
         "linked",
         {"run": "useradd app && useradd --create-home other && touch /home/other/own"},
         {"run": "mkdir /srv/app && touch /srv/app/kept && ln -s /srv/app /home/app"},
         {"run": "ln -s /usr/bin /home/bin && useradd bin2 --home-dir /home/bin"},
+        {"run": "useradd dots --no-create-home --home-dir /home/.."},
     )
     assert linked["state"] == "ready", log(http, linked)
     owners = "find /home/app /home/other/own /usr/bin/env /srv/app/kept -printf '%p %u %l;'"

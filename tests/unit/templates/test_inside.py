@@ -119,6 +119,22 @@ def test_a_build_that_leaves_a_link_as_home_fails(
     assert sorted(outside.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("home", "there"),
+    [
+        ("/home/app", True), ("/home/linked", False), ("/home/..", False), ("/home/app/..", False),
+        ("/home/missing", False),
+    ],
+)  # fmt: skip
+def test_only_a_folder_that_is_reached_by_no_other_way_is_a_home(
+    home: str, roots: tuple[Path, Path], *, there: bool
+) -> None:
+    """All that is below a home becomes its user's: that must not be the whole root."""
+    _, root = roots
+    (root / "home/linked").symlink_to(root / "home/app")
+    assert inside._folder(home) == (root / home.lstrip("/") if there else None)
+
+
 def test_the_log_says_that_nobody_is_root(
     roots: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
