@@ -52,7 +52,7 @@ WHERE t.state = 'ready' ORDER BY n.turn LIMIT 1;
 {shown}
 WHERE t.tenant_id = app_tenant() AND t.base_image = %(base_image)s AND t.state = 'ready'
   AND cardinality(t.steps) > 0 AND t.steps = (%(steps)s::text[])[:cardinality(t.steps)]
-  -- Another user's sandboxes have another home, and that user's number is another one's here.
+  -- After the steps of another user's template, homes and owners of files would be others.
   AND COALESCE(t.username, %(image_user)s) = %(sandbox_user)s
 ORDER BY cardinality(t.steps) DESC, t.template_id DESC LIMIT 1;
 
