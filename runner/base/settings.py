@@ -332,3 +332,8 @@ class ClaudeSettings(BaseSettings):
 def project_root() -> Path:
     """Return the folder that holds `profiles/` and `sandbox_images/` beside this package."""
     return Path(__file__).resolve().parents[2]
+
+
+def set_variables() -> tuple[str, ...]:
+    """Return the names of this process's variables that begin as those of settings do."""
+    return tuple(name for name in os.environ if name.startswith("RUNNER_"))

@@ -3,7 +3,7 @@
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn, ParamSpec, TypeVar
 
@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from agent_runner import ApiError, NotAuthenticated, UnsafeArchive
-from runner.base.settings import Settings
+from runner.base.settings import Settings, set_variables
 from runner.words.complaints import complaint
 from runner.words.errors import RunnerError, SetupError
 from runner.words.text import escaped, printable
@@ -25,6 +25,9 @@ R = TypeVar("R")
 
 out = Console()
 err = Console(stderr=True)
+_OF_CLIENTS = {"RUNNER_URL", "RUNNER_API_KEY"}
+_NEAR = 0.9
+"""How alike two names must be for one to be taken for the other misspelt (difflib's ratio)."""
 
 EXIT_FAILURE = 1
 EXIT_BROKEN_PIPE = 141
@@ -109,11 +112,31 @@ def read_text(path: Path) -> str:
 
 
 def read_settings() -> Settings:
-    """Read the settings once. Raises SetupError that names each wrong variable, not its value."""
+    """Read the settings once, and warn of variables that look like one and are none.
+
+    Raises SetupError that names each wrong variable, not its value.
+    """
+    for name, near in _misspelt(set_variables()):
+        said = f"warning: {name} is no setting: did you mean {near}?"
+        err.print(said, highlight=False, markup=False, soft_wrap=True)
     try:
         return Settings()
     except ValidationError as error:
         raise SetupError("settings: " + "; ".join(map(_wrong, error.errors()))) from None
+
+
+def _misspelt(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield each variable that is nearly a setting, and that setting.
+
+    Others may begin with RUNNER_ for reasons of their own: Kubernetes sets several for a service
+    of this name.
+    """
+    known = {f"RUNNER_{name.upper()}" for name in Settings.model_fields} | _OF_CLIENTS
+    for name in sorted(set(names) - known):
+        import difflib  # slow to load, and nearly never needed
+
+        for near in difflib.get_close_matches(name, sorted(known), n=1, cutoff=_NEAR):
+            yield name, near
 
 
 def _wrong(part: ErrorDetails) -> str:
