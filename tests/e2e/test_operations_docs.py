@@ -203,6 +203,7 @@ def test_every_step_of_the_pages_is_taken() -> None:
     assert set(steps()) == here | {kubernetes.STEP}
 
 
+@pytest.mark.matrix
 def test_a_dump_alone_cannot_be_restored(installed: Host) -> None:
     """The control: without what `runner restore` does before, the login roles are missing."""
     installed.run("back-up")

@@ -34,8 +34,8 @@ from tests.support.headers_read import Unnamed, read_in
 from tests.support.interfaces import hidden, routes_of, unserved
 from tests.support.routes import UNKNOWN_ID, Operation, fetch
 
-LISTS = {b"x-forwarded-for"}
-"""Headers that are read and may come in several lines: `address` joins them."""
+LISTS = {b"x-forwarded-for", b"accept"}
+"""Headers that are read and may come in several lines: who reads them joins these."""
 WRITTEN = {
     b"x-accel-buffering",
     b"etag",

@@ -50,7 +50,7 @@ class PagesForBrowsers:
 
 def browses(scope: Scope) -> bool:
     """Return whether somebody sees the answer: a browser that navigates asks for HTML first."""
-    accepted = Headers(scope=scope).get("accept", "")
+    accepted = ",".join(Headers(scope=scope).getlist("accept"))
     return scope["path"] in {SIGN_IN, CALLBACK} and "text/html" in accepted.lower()
 
 

@@ -106,8 +106,8 @@ def test_a_slow_host_waits_longer_until_api_and_worker_are_ready(
     image: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wait that is too short for them is long enough with more patience."""
-    monkeypatch.setattr(stack, "READY_AFTER_S", 0.3)
-    with pytest.raises(SetupError, match="not ready"), deployment(**NO_POOL):
+    monkeypatch.setattr(stack, "READY_AFTER_S", 0.1)
+    with pytest.raises(SetupError, match="not ready"), deployment(patience=1, **NO_POOL):
         pass
     with deployment(patience=100, **NO_POOL):
         pass

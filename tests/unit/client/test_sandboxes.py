@@ -276,6 +276,29 @@ def test_the_beginning_of_output_is_kept_and_the_rest_counted() -> None:
     assert again.stream.raw == b"abcd", "what follows a gap is not put in front of it"
 
 
+def test_output_that_lost_its_beginning_keeps_what_follows() -> None:
+    """A program may write faster than anybody reads; the end of it says more than nothing."""
+    kept = Kept(4)
+    kept.lose(0)
+    kept.lose(7)
+    kept.take(b"ab")
+    kept.take(b"cdef")
+    kept.take(b"g")
+    stream = kept.stream
+    assert (stream.raw, stream.head, stream.tail) == (b"abcd", b"", b"abcd")
+    assert (stream.truncated, stream.total_bytes, stream.omitted_bytes) == (True, 14, 10)
+
+
+def test_output_that_lost_its_middle_keeps_its_beginning() -> None:
+    kept = Kept(4)
+    kept.take(b"ab")
+    kept.lose(7)
+    kept.take(b"cd")
+    stream = kept.stream
+    assert (stream.raw, stream.head, stream.tail) == (b"ab", b"ab", b"")
+    assert (stream.truncated, stream.total_bytes, stream.omitted_bytes) == (True, 11, 9)
+
+
 def test_a_file_is_not_read_beyond_what_its_reader_wants_to_hold(connect: Connect) -> None:
     """A program in the sandbox decides how large it is; reading in pieces takes it all."""
 

@@ -255,23 +255,34 @@ class FileChanges:
 
 
 class Kept:
-    """The beginning of an output, and how much there was of it."""
+    """The first bytes of an output that could be had, and how much there was of it."""
 
     def __init__(self, most: int, begun: Stream | None = None) -> None:
         self._most = most
         self._raw = bytearray(begun.raw if begun else b"")
         self._total = begun.total_bytes if begun else 0
+        self._is_open = self._total == len(self._raw)
+        """Whether the next bytes follow on those that are kept, or are the first ones."""
+        self._began_late = False
 
     def take(self, raw: bytes) -> None:
         """Count bytes, and keep them while there is room."""
-        whole = self._total == len(self._raw)
         self._total += len(raw)
-        if whole:
-            self._raw += raw[: max(0, self._most - len(self._raw))]
+        if self._is_open:
+            kept = raw[: max(0, self._most - len(self._raw))]
+            self._raw += kept
+            self._is_open = len(kept) == len(raw)
 
     def lose(self, size: int) -> None:
-        """Count bytes that may have been its own and nobody has any more; keep none after them."""
+        """Count bytes that may have been its own and nobody has any more.
+
+        If it lost its beginning, what follows is kept; otherwise nothing after them.
+        """
         self._total += size
+        if size and self._raw:
+            self._is_open = False
+        elif size:
+            self._began_late = True
 
     @property
     def stream(self) -> Stream:
@@ -282,7 +293,7 @@ class Kept:
             truncated=omitted > 0,
             total_bytes=self._total,
             omitted_bytes=omitted,
-            omitted_at=len(self._raw) if omitted else None,
+            omitted_at=(0 if self._began_late else len(self._raw)) if omitted else None,
         )
 
 

@@ -146,7 +146,7 @@ class RunnerSandboxEnvironment(SandboxEnvironment):
         for stream in (ran.stdout, ran.stderr):
             if stream.truncated:
                 text = SandboxEnvironmentLimits.MAX_EXEC_OUTPUT_SIZE_STR
-                raise OutputLimitExceededError(text, stream.text)
+                raise OutputLimitExceededError(text, stream.raw.decode("utf-8", "replace"))
         return ExecResult(ran.ok, ran.status, ran.stdout.text, ran.stderr.text)
 
     async def write_file(self, file: str, contents: str | bytes) -> None:
