@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,20 +24,22 @@ WITHIN_S = 120.0
 def serving(
     made: Deployment, tenant: str, queue: str, *options: str, **environment: str
 ) -> Iterator["subprocess.Popen[str]"]:
-    """Run the command until the end of the context."""
-    process = subprocess.Popen(
-        [RUNNER, "agents", "claude", ENVIRONMENT, "--idle-s", "0", "--size", "nano", *options],
-        env={
-            **os.environ, "RUNNER_URL": made.url, "RUNNER_API_KEY": made.key(tenant),
-            "ANTHROPIC_BASE_URL": queue, "ANTHROPIC_ENVIRONMENT_KEY": KEY, **environment,
-        },
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    """Run the command until the end of the context. It is killed then: what it leaves goes, too."""
+    with tempfile.TemporaryDirectory(prefix="runner-test-") as folder:
+        process = subprocess.Popen(
+            [RUNNER, "agents", "claude", ENVIRONMENT, "--idle-s", "0", "--size", "nano", *options],
+            env={
+                **os.environ, "RUNNER_URL": made.url, "RUNNER_API_KEY": made.key(tenant),
+                "ANTHROPIC_BASE_URL": queue, "ANTHROPIC_ENVIRONMENT_KEY": KEY, "TMPDIR": folder,
+                **environment,
+            },
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
 
 
 def sandboxes(made: Deployment, tenant: str) -> list[tuple[str, str]]:
