@@ -26,12 +26,9 @@ class ApiError(Exception):
         self.reason: str | None = problem.get("reason")
         self.kept_as: str | None = problem.get("kept_as")
         self.retry_after_s = retry_after_s
-        # A detail that gives each reason is not followed by the same reasons again.
-        fields = "".join(
-            f"\n  {each['field']}: {each['message']}"
-            for each in self.errors
-            if each["message"] not in self.detail
-        )
+        # A detail that gives each field's reason is not followed by the same again.
+        wrong = [f"{each['field']}: {each['message']}" for each in self.errors]
+        fields = "".join(f"\n  {each}" for each in wrong if each not in self.detail)
         super().__init__(f"{self.detail}{fields}")
 
 

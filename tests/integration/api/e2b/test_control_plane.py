@@ -81,7 +81,7 @@ def test_what_is_refused_says_so_in_their_shape(deployed: Deployment) -> None:
             {"templateID": "base", "volumeMounts": [{"name": "v", "path": "/v"}]},
             400, "not supported here: there are no volumes",
         ),
-        "mcp": ({"templateID": "base", "mcp": {"x": {}}}, 400, "body.mcp is not supported here"),
+        "mcp": ({"templateID": "base", "mcp": {"x": {}}}, 400, "body.mcp: is not supported here"),
         "no memory": ({"templateID": "base", "autoPauseMemory": False}, 400, "keeps its memory"),
         "internet": (
             {"templateID": "base", "allow_internet_access": True}, 400, "no egress policy",

@@ -101,11 +101,11 @@ def test_the_network_is_what_was_asked_for(client: httpx.Client) -> None:
         ({"allowOut": ["192.0.2.1/32"]}, "does not let this tenant reach 192.0.2.1"),
         ({"allowOut": ["0.0.0.0/0"]}, "no egress policy named 'internet'"),
         ({"allow_internet_access": True}, "no egress policy named 'internet'"),
-        ({"rules": {"a.example": []}}, "body.rules is not supported here"),
-        ({"dnsServers": ["192.0.2.1"]}, "body.dnsServers is not supported here"),
+        ({"rules": {"a.example": []}}, "body.rules: is not supported here"),
+        ({"dnsServers": ["192.0.2.1"]}, "body.dnsServers: is not supported here"),
         (
             {"egressProxy": {"address": "192.0.2.1:1"}},
-            "body.egressProxy is not supported here",
+            "body.egressProxy: is not supported here",
         ),
         ({"denyOut": ["example.com"]}, "neither an address nor a network"),
     ):
