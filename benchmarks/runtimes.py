@@ -39,6 +39,7 @@ EXECUTIONS = (
 )
 BLOCK_S = 5.0
 LIVES, REST_S = 5, 0.3
+"""Containers in a block, and seconds after it in which the daemon tidies up: that counts, too."""
 
 Found = dict[str, dict[str, list[float]]]
 

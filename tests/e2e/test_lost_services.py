@@ -101,7 +101,7 @@ def test_after_redis_was_away_the_node_hears_of_it_soon(
         own.stack.services.redis.stop()
         time.sleep(away_s)
         own.stack.services.redis.start()
-        time.sleep(4)
+        time.sleep(4)  # longer than our pauses, and shorter than RQ's next one
         assert listens(own) is soon
         if soon:
             assert client.run(command=["true"], size="nano").state == "succeeded"
